@@ -52,7 +52,7 @@ def clear_failures(folder: Path) -> None:
 
 
 def record_failure(error: BaseException, folder: Path, rank: int) -> None:
-    """Write what a process fails of: its message, and its traceback below."""
+    """Write why a process failed: the message, then the traceback."""
     folder.mkdir(parents=True, exist_ok=True)
     message = "".join(traceback.format_exception_only(error)).strip()
     lines = "".join(traceback.format_exception(error))

@@ -7,11 +7,12 @@ is told from what another is writing at the moment, also in another container, w
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,35 +40,50 @@ def file_replacement(path: Path) -> Iterator[Path]:
 
 
 def _created(path: Path) -> tuple[Path, int]:
-    """Return a new file and what holds its lock, until it is closed."""
+    """Return a new file and what holds its lock, until it is closed.
+
+    On a file system without locks it has none, and what a kill leaves remains.
+    """
     while True:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        create_private(temporary)
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, PRIVATE)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:  # else another has taken it for a leftover before it was locked
-            return temporary, descriptor
-        os.close(descriptor)
+        with ExitStack() as failed:
+            failed.callback(temporary.unlink, missing_ok=True)
+            create_private(temporary)
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, PRIVATE)
+            failed.callback(os.close, descriptor)
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:  # else another took it for a leftover before it was locked
+                failed.pop_all()
+                return temporary, descriptor
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove the files, and folders of parts, that writers of a path have left when they were killed.
 
-    Those of another account stay, which removes them when it writes the next time.
+    Those of another account stay, which removes them when it writes the next time, and all of them on a file
+    system without locks, where nothing tells them from what is being written.
 
     Raises:
         OSError: one cannot be removed.
     """
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         try:
             descriptor = os.open(leftover, os.O_RDWR)
         except (FileNotFoundError, PermissionError):
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(f"{leftover}{PARTS}", ignore_errors=True)
-            leftover.unlink(missing_ok=True)
-        except BlockingIOError:
-            pass  # it is being written
+            if _taken(descriptor):
+                shutil.rmtree(f"{leftover}{PARTS}", ignore_errors=True)
+                leftover.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    """Lock a file; return whether that could be done."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is being written, or there are no locks
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def _held(place: Path) -> IO[bytes] | None:
 
 def _remove_orphans(target: Path) -> None:
     """Remove the temporary folders of processes that were killed."""
-    for path in target.parent.glob(f".{target.name}-*/{_LOCK}"):
+    for path in target.parent.glob(f".{glob.escape(target.name)}-*/{_LOCK}"):
         with suppress(OSError), path.open("r+b") as lock:  # another process holds it, or removes it as well
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _clear(path.parent, target, lock)

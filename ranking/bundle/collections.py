@@ -5,6 +5,8 @@ The bundle stays the source of truth: a collection holds nothing that cannot be 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +41,7 @@ from ranking.milvus.fields import (
     TEXT_VECTOR,
     attribute_fields,
 )
-from ranking.milvus.loading import CollectionLoader, names_kept
+from ranking.milvus.loading import CollectionLoader, IncompleteError, names_kept
 from ranking.milvus.naming import collection_name, load_command
 from ranking.milvus.reporting import attributes_without_field, filter_lines
 from ranking.retrieval.source_indexes import new_rows
@@ -96,7 +98,10 @@ def load_staged(config: RetrievalConfig, folder: Path, manifest: dict[str, Any],
 
     """
     with CollectionLoader(config) as loader:
-        loaded = load_collection(loader, config, folder, manifest["version"])
+        try:
+            loaded = load_collection(loader, config, folder, manifest["version"])
+        except IncompleteError as error:  # the staged version is removed: no other command can load it
+            raise InputError(f"{error}; publish again") from error
     _say(console, f"publish: collection {loaded.name} is complete")
     _name_attributes(console, loaded.catalogue)
 
@@ -140,7 +145,10 @@ def mark_current(config: RetrievalConfig, store: Path, console: Console) -> None
 
 
 def _current_and_known(store: Path) -> tuple[str, list[str]]:
-    """Return the current version and all, never between a publisher's new version and its pointer."""
+    """Return the current version and all versions.
+
+    They are read under the pointer's lock, so that no new version is seen before CURRENT names it.
+    """
     try:
         with locked(store, POINTER_LOCK):
             return current_version(store), versions(store)
@@ -148,8 +156,11 @@ def _current_and_known(store: Path) -> tuple[str, list[str]]:
         return current_version(store), versions(store)
 
 
-def ensure_collection(config: RetrievalConfig, store: Path, version: str) -> LoadedCollection:
+@contextmanager
+def ensured_collection(config: RetrievalConfig, store: Path, version: str) -> Iterator[LoadedCollection]:
     """Load a version of the store into its collection, unless it is there.
+
+    No retention drops it until the end of the block, in which the version may become current.
 
     Raises:
         InputError: Milvus fails, or the version is damaged.
@@ -161,7 +172,7 @@ def ensure_collection(config: RetrievalConfig, store: Path, version: str) -> Loa
         raise InputError(f"{store}: no version '{version}' (there are: {known})")
     verify(folder)
     with CollectionLoader(config) as loader:
-        return load_collection(loader, config, folder, version)
+        yield load_collection(loader, config, folder, version)
 
 
 def load_candidates(config: LoadCandidatesConfig, console: Console) -> None:
@@ -179,13 +190,17 @@ def load_candidates(config: LoadCandidatesConfig, console: Console) -> None:
         )
     current = current_version(store)
     version = config.version or current
-    loaded = ensure_collection(config.retrieval, store, version)
-    _say(console, f"collection {loaded.name} is complete ({len(loaded.catalogue):,} items)")
-    _name_attributes(console, loaded.catalogue)
-    for line in filter_lines(loaded.catalogue, config.filters):
-        _say(console, line)
-    if version == current:
-        mark_current(config.retrieval, store, console)
+    try:
+        with ensured_collection(config.retrieval, store, version) as loaded:
+            _say(console, f"collection {loaded.name} is complete ({len(loaded.catalogue):,} items)")
+            _name_attributes(console, loaded.catalogue)
+            for line in filter_lines(loaded.catalogue, config.filters):
+                _say(console, line)
+            if version == current:
+                mark_current(config.retrieval, store, console)
+    except IncompleteError as error:
+        command = load_command(config.retrieval, config.version, store)
+        raise InputError(f"{error}; load again: {command}") from error
 
 
 def _name_attributes(console: Console, catalogue: pl.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.console import Console
 from conf.engines.milvus import RetrievalConfig
 from conf.errors import InputError
 from conf.operating import RollbackConfig
-from ranking.bundle.collections import ensure_collection, follow_current
+from ranking.bundle.collections import ensured_collection, follow_current
 from ranking.bundle.store import roll_back
 from ranking.milvus.naming import load_command
 
@@ -23,9 +24,9 @@ def roll_back_engines(
 ) -> str:
     """Point CURRENT at another version as `roll_back` does, and the alias of a Milvus at its collection.
 
-    A collection that was dropped is loaded again first: servers find it when they look. A Milvus that is
-    away, refuses the token, or cannot load it, does not keep a shop from leaving a bad model: servers load
-    the version once its collection is there.
+    A collection that was dropped is loaded again first: servers find it when they look, and no publication
+    drops it before its version is current. A Milvus that is away, refuses the token, or cannot load it, does
+    not keep a shop from leaving a bad model: servers load the version once its collection is there.
 
     Raises:
         InputError: there is no such version, or its files are damaged.
@@ -34,7 +35,7 @@ def roll_back_engines(
 
     def prepare(chosen: str) -> None:
         try:
-            ensure_collection(retrieval, store, chosen)
+            in_use.enter_context(ensured_collection(retrieval, store, chosen))
         except InputError as error:  # the version itself has been verified
             warning = f"warning: {error}; servers need the collection of {chosen} to load it: "
             warning += load_command(retrieval, chosen, store)
@@ -42,8 +43,9 @@ def roll_back_engines(
 
     if not retrieval.uses_milvus:
         return roll_back(store, version, action)
-    chosen = roll_back(store, version, action, prepare)
-    follow_current(retrieval, store, console)
+    with ExitStack() as in_use:
+        chosen = roll_back(store, version, action, prepare)
+        follow_current(retrieval, store, console)
     return chosen
 
 

@@ -19,6 +19,7 @@ from ranking.catalogue.live_catalogue import LiveCatalogue, PreparedItemChanges
 from ranking.live.arrays import LiveArrays
 from ranking.live.events import LiveEvents
 from ranking.milvus.collection import Collection
+from ranking.milvus.entities import entity
 from ranking.milvus.expressions import translate, untranslatable
 from ranking.milvus.fields import (
     AFFINITY_VECTOR,
@@ -30,7 +31,6 @@ from ranking.milvus.fields import (
     stored_rows,
     unstorable,
 )
-from ranking.milvus.loading import entity
 from ranking.milvus.pending import Pending, Write
 from ranking.milvus.searcher import MilvusIndex
 from ranking.milvus.status import EngineStatus

@@ -138,7 +138,7 @@ class Collection:
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(self.config.connect_seconds + 1)
         if self._up:
-            self._lease.release(self._client)
+            self._lease.release(self._client, self.config.timeout_seconds)
         self._up = False
         _close(self._client)
 

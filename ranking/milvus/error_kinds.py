@@ -1,4 +1,8 @@
-"""What an error of Milvus means: nothing was answered, an expression was refused, or what an item holds."""
+"""What an error of Milvus means.
+
+Nothing was answered, a collection is not there or is in use, an expression was refused, or an item holds what
+Milvus does not take.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,11 @@ from typing import Final
 
 _UNFIT_CODES: Final = frozenset({6, 1100, 1101})
 """Codes for arguments that Milvus does not take: of Milvus Lite, and of Milvus (`ErrParameterInvalid`)."""
+_MISSING_CODES: Final = frozenset({100, 1600})
+"""Codes for what is not there: of Milvus for a collection (`ErrCollectionNotFound`) and an alias
+(`ErrAliasNotFound`), of Milvus Lite the first for both."""
+_ALIASES_WORDS: Final = "associated aliases"
+"""What Milvus says of a collection that it does not drop because of its aliases; it has no code for it."""
 _PARSE_WORDS: Final = ("failed to create query plan", "cannot parse expression")
 """What releases of Milvus say of an expression for which they have no code."""
 _NO_TOKEN: Final = 1400
@@ -39,6 +48,20 @@ def refused(error: BaseException) -> bool:
         return False
     said = str(error.message)
     return error.is_input_error or error.code in _UNFIT_CODES or any(word in said for word in _PARSE_WORDS)
+
+
+def missing(error: BaseException | None) -> bool:
+    """Return whether Milvus answers that there is no such collection or alias."""
+    import pymilvus
+
+    return isinstance(error, pymilvus.MilvusException) and error.code in _MISSING_CODES
+
+
+def has_aliases(error: BaseException | None) -> bool:
+    """Return whether Milvus does not drop a collection because it has aliases."""
+    import pymilvus
+
+    return isinstance(error, pymilvus.MilvusException) and _ALIASES_WORDS in str(error.message)
 
 
 def timed_out(error: BaseException | None) -> bool:

@@ -3,7 +3,8 @@
 A server that is several publications behind, or that serves the model of an experiment's arm, searches a
 collection that no publisher would keep. So a server gives the collection that it searches an alias with the
 end of the lease in its name, and renews it. Aliases are Milvus's own: a publisher on any machine sees them,
-and those of a server that was killed expire. A loader holds one on the collection that it fills.
+and those of a server that was killed expire. A loader holds one on the collection that it
+fills, also once it is complete.
 """
 
 from __future__ import annotations
@@ -75,12 +76,18 @@ class Lease:
             return
         self._failed = False
 
-    def release(self, client: Any) -> None:  # noqa: ANN401
-        """End the lease, if Milvus answers; otherwise it expires."""
+    def release(self, client: Any, seconds: float) -> None:  # noqa: ANN401
+        """End the lease, if Milvus answers in time; otherwise it expires.
+
+        Args:
+            client: of Milvus.
+            seconds: longest wait.
+
+        """
         if self._alias is None:
             return
         try:
-            client.drop_alias(self._alias, timeout=self._config.timeout_seconds)
+            client.drop_alias(self._alias, timeout=seconds)
         except Exception as error:
             LOG.debug("the lease %s expires by itself: %s", self._alias, reason(error))
         self._alias = None

@@ -6,52 +6,41 @@ nothing that could be served. Names hold the version, whose hash is of the bundl
 is never changed into another version's.
 
 Publications, rollbacks and `load-candidates` may run at the same time, on several machines. So that none
-drops what another fills, a loader holds a lease on its collection; and so that none drops what another has
-filled for a version that is not in the store yet, retention leaves what is newer than the store.
+drops what another fills, a loader holds a lease on its collection until it is closed; and so that none drops
+what another has filled for a version that is not in the store yet, retention leaves what is newer than the
+store. What another drops at the same time is gone for both.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 
 from conf.engines.milvus import RetrievalConfig
-from features.data import schema
-from features.data.dataset import BoolArray, FloatArray, LongArray
-from ranking.catalogue.filter_language import AttributeKind
+from features.data.dataset import BoolArray, FloatArray
 from ranking.milvus.collection import CollectionSpec, check_collection
 from ranking.milvus.connection import MilvusError, open_client, reason
-from ranking.milvus.fields import (
-    FRESH,
-    ITEM,
-    MAX_BYTES,
-    MAX_VALUES,
-    AttributeField,
-    stored_bytes,
-    stored_rows,
-)
+from ranking.milvus.entities import collection_schema, entities, parts
+from ranking.milvus.error_kinds import has_aliases, missing
+from ranking.milvus.fields import stored_bytes
 from ranking.milvus.indexes import METRIC, index_parameters
 from ranking.milvus.leases import LEASE_SECONDS, Lease, split_leases
-from ranking.milvus.naming import collection_name, load_command, version_of
+from ranking.milvus.naming import collection_name
 
-LOG = logging.getLogger(__name__)
 _LOADING: Final = "_loading"
 """In the name of a collection that is being filled, between the version's and the loader's."""
-_NO_ALIAS: Final = frozenset({100, 1600})
-"""Codes for an alias that is not there: of Milvus Lite, and of Milvus (`ErrAliasNotFound`)."""
-_BATCH_BYTES: Final = 8 * 2**20
-"""Bytes per insertion, of items that alone have less; Milvus takes 64 MB."""
 _POLL_SECONDS: Final = 0.5
 """Pause between two questions for the state of an index."""
 _BUILT: Final = ("", "Finished")
-_ID_BYTES: Final = 4 * schema.MAX_ID_CHARS
+
+
+class IncompleteError(MilvusError):
+    """A collection was not filled, or its indexes were not built in time; it can be tried again."""
 
 
 class CollectionLoader:
@@ -68,9 +57,12 @@ class CollectionLoader:
         self._client = open_client(config)
         self.in_use: list[str] = []
         """Collections that `drop_old` has left because servers search them."""
+        self._leases: list[Lease] = []
+        """On the collections that it has loaded."""
 
     def close(self) -> None:
-        """End the connection."""
+        """End the leases and the connection."""
+        self._release()
         self._client.close()
 
     def __enter__(self) -> CollectionLoader:
@@ -92,6 +84,9 @@ class CollectionLoader:
     ) -> None:
         """Fill a collection and give it its name; one that has it already is only checked.
 
+        No retention of another process drops it before this loader is closed: a rollback needs it until its
+        version is the current one.
+
         Args:
             spec: of the collection.
             frame: the bundle's catalogue, [items].
@@ -103,28 +98,48 @@ class CollectionLoader:
 
         """
         if self.has(spec.name):
+            self._lease(spec.name)
             check_collection(self._client, self._config, spec)
             self._load_into_memory(spec.name)
             return
         for abandoned, complete in self._own():
-            if complete == spec.name and not self._leased(abandoned):
+            if complete == spec.name != abandoned:
                 self._drop(abandoned)  # of a loader that crashed
         name = f"{spec.name}{_LOADING}_{uuid.uuid4().hex[:12]}"
         self._create(name, spec)
-        lease = Lease(self._config, name, LEASE_SECONDS + self._config.load_seconds)
-        lease.renew(self._client)
+        lease = self._lease(name)
         try:
             self._fill(name, spec, frame, vectors, fresh, lease)
-        finally:
-            lease.release(self._client)
+            self._rename(name, spec.name, lease)
+            self._load_into_memory(spec.name)
+            check_collection(self._client, self._config, spec)
+        except BaseException:
+            self._release()
+            raise
+
+    def _lease(self, name: str) -> Lease:
+        """Return a lease on a collection, which lasts until the loader is closed."""
+        lease = Lease(self._config, name, LEASE_SECONDS + self._config.load_seconds)
+        self._leases.append(lease)
+        lease.renew(self._client)
+        return lease
+
+    def _release(self) -> None:
+        while self._leases:
+            self._leases.pop().release(self._client, self._config.write_seconds)
+
+    def _rename(self, name: str, complete: str, lease: Lease) -> None:
+        """Give a collection its name, and with it the lease: aliases follow a collection that is renamed."""
         try:
-            self._call("rename_collection", name, spec.name)
+            self._call("rename_collection", name, complete)
         except MilvusError:
-            if not self.has(spec.name):
+            if not self.has(complete):
                 raise
+            if self._aliases(name) is None:
+                return  # it was renamed, and only the answer is missing
+            lease.release(self._client, self._config.write_seconds)
             self._drop(name)  # another loader was faster
-        self._load_into_memory(spec.name)
-        check_collection(self._client, self._config, spec)
+            self._lease(complete)
 
     def _fill(
         self,
@@ -136,26 +151,25 @@ class CollectionLoader:
         lease: Lease,
     ) -> None:
         """Insert the items and wait for the indexes."""
-        load_again = load_command(self._config, version_of(self._config, spec.name))
         sizes = 4 * sum(spec.dims.values()) + stored_bytes(frame, spec.attributes)
-        for part in _parts(sizes):
-            self._call("insert", name, list(_entities(frame[part], spec, vectors, fresh, part)))
+        for part in parts(sizes):
+            self._call("insert", name, list(entities(frame[part], spec, vectors, fresh, part)))
             lease.renew(self._client)
         lease.renew(self._client, again=True)
         self._call("flush", name, seconds=self._config.load_seconds)
-        self._await_indexes(name, load_again, lease)
+        self._await_indexes(name, lease)
         lease.renew(self._client, again=True)
         self._load_into_memory(name)
         [counted] = self._call(
             "query", name, filter="", output_fields=["count(*)"], consistency_level="Strong"
         )
         if int(counted["count(*)"]) != len(frame):
-            raise MilvusError(
+            raise IncompleteError(
                 f"Milvus at {self._config.address}: {counted['count(*)']} of {len(frame)} items have arrived "
-                f"in {name}; load again: {load_again}"
+                f"in {name}"
             )
 
-    def _await_indexes(self, name: str, load_again: str, lease: Lease) -> None:
+    def _await_indexes(self, name: str, lease: Lease) -> None:
         """Wait until every index has all rows; searches of the others compare all vectors.
 
         Raises:
@@ -172,10 +186,10 @@ class CollectionLoader:
                 if left == 0 or (left is None and state in _BUILT):  # Milvus Lite may count no rows
                     break
                 if time.monotonic() > deadline:
-                    raise MilvusError(
+                    raise IncompleteError(
                         f"Milvus at {self._config.address}: the index {index} of {name} is not built after "
-                        f"{self._config.load_seconds:g} seconds ({left} rows are left); load again, with a "
-                        f"larger retrieval.load_seconds: {load_again}"
+                        f"{self._config.load_seconds:g} seconds ({left} rows are left); a larger "
+                        "retrieval.load_seconds gives it more time"
                     )
                 lease.renew(self._client)
                 time.sleep(min(_POLL_SECONDS, self._config.load_seconds))
@@ -185,15 +199,8 @@ class CollectionLoader:
         self._call("load_collection", name, seconds=self._config.load_seconds)
 
     def _create(self, name: str, spec: CollectionSpec) -> None:
-        from pymilvus import DataType, MilvusClient
+        from pymilvus import MilvusClient
 
-        fields = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        fields.add_field(ITEM, DataType.VARCHAR, is_primary=True, max_length=_ID_BYTES)
-        fields.add_field(FRESH, DataType.BOOL)
-        for field, dim in spec.dims.items():
-            fields.add_field(field, DataType.FLOAT_VECTOR, dim=dim)
-        for attribute in spec.attributes:
-            fields.add_field(attribute.field, nullable=True, **_type(attribute))
         indexes = MilvusClient.prepare_index_params()
         for field in spec.dims:
             indexes.add_index(
@@ -205,7 +212,7 @@ class CollectionLoader:
         self._call(
             "create_collection",
             name,
-            schema=fields,
+            schema=collection_schema(spec),
             index_params=indexes,
             consistency_level=self._config.consistency.level,
         )
@@ -226,18 +233,13 @@ class CollectionLoader:
             MilvusError: Milvus fails.
 
         """
-        import pymilvus
-
-        try:
-            found = self._call("describe_alias", self._config.prefix)
-        except MilvusError as error:
-            if isinstance(error.__cause__, pymilvus.MilvusException) and error.__cause__.code in _NO_ALIAS:
-                return None
-            raise  # an alias that cannot be read is not an alias that is missing
-        return str(found["collection_name"]) if found.get("collection_name") else None
+        found = self._call_if_there("describe_alias", self._config.prefix)
+        return str(found["collection_name"]) if found and found.get("collection_name") else None
 
     def drop_old(self, kept: Iterable[str], newest: str | None = None) -> list[str]:
         """Drop the collections of other versions that nobody searches or fills; return their names.
+
+        Those that this loader has loaded are no longer in use for that.
 
         Args:
             kept: names that stay: of the current version, and of those a rollback may return to.
@@ -248,14 +250,15 @@ class CollectionLoader:
             MilvusError: Milvus fails.
 
         """
+        self._release()
         stay, dropped = {*kept, self.current()}, []
         for name, complete in self._own():
             if name in stay or (newest is not None and complete > newest):
                 continue
-            if not self._leased(name):
-                self._drop(name)
+            gone = self._drop(name)
+            if gone:
                 dropped.append(name)
-            elif name == complete:
+            elif gone is False and name == complete:
                 self.in_use.append(name)
         return dropped
 
@@ -267,17 +270,33 @@ class CollectionLoader:
         found = self._call("list_collections")
         return [(name, match[1]) for name in sorted(found) if (match := pattern.fullmatch(name))]
 
-    def _leased(self, name: str) -> bool:
-        """Return whether a server searches a collection, or a loader fills it."""
-        aliases = self._call("list_aliases", name)["aliases"]
-        return bool(split_leases(self._config.prefix, aliases, time.time())[0])
+    def _aliases(self, name: str) -> list[str] | None:
+        """Return the aliases of a collection; None without the collection, of which Milvus Lite has none."""
+        found = self._call_if_there("list_aliases", name)
+        return None if found is None else list(found["aliases"])
 
-    def _drop(self, name: str) -> None:
-        """Drop a collection, and its leases before: Milvus drops no collection that has aliases."""
-        aliases = self._call("list_aliases", name)["aliases"]
-        for alias in split_leases(self._config.prefix, aliases, time.time())[1]:
-            self._call("drop_alias", alias)
-        self._call("drop_collection", name)
+    def _drop(self, name: str) -> bool | None:
+        """Drop a collection that no server searches and no loader fills, and its ended leases before.
+
+        Returns:
+            Whether it was dropped; None if it was gone already.
+
+        """
+        aliases = self._aliases(name)
+        if aliases is None:
+            return None
+        held, ended = split_leases(self._config.prefix, aliases, time.time())
+        if held:
+            return False
+        for alias in ended:  # Milvus drops no collection that has aliases
+            self._call_if_there("drop_alias", alias)
+        try:
+            self._call_if_there("drop_collection", name)
+        except MilvusError as error:
+            if not has_aliases(error.__cause__):
+                raise
+            return False  # a server's, since they were listed
+        return True
 
     def drop_all(self) -> None:
         """Drop the alias, and every collection of a version that no server searches."""
@@ -288,6 +307,15 @@ class CollectionLoader:
     def collections(self) -> list[str]:
         """Return the names of complete collections of versions, oldest first."""
         return [name for name, complete in self._own() if name == complete]
+
+    def _call_if_there(self, method: str, name: str) -> Any:  # noqa: ANN401
+        """Return what Milvus says of a collection or an alias; None if there is none of the name."""
+        try:
+            return self._call(method, name)
+        except MilvusError as error:
+            if missing(error.__cause__):
+                return None
+            raise  # what cannot be read is not missing
 
     def _call(self, method: str, *arguments: object, seconds: float | None = None, **more: object) -> Any:  # noqa: ANN401
         import grpc
@@ -301,62 +329,6 @@ class CollectionLoader:
         except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
             what = method.replace("_", " ")
             raise MilvusError(f"Milvus at {self._config.address}: {what} failed ({reason(error)})") from error
-
-
-def _parts(sizes: LongArray) -> Iterator[slice]:
-    """Yield ranges of items for an insertion each.
-
-    Args:
-        sizes: [items] bytes of each.
-
-    """
-    start = filled = 0
-    for row, size in enumerate(sizes.tolist()):
-        if filled and filled + size > _BATCH_BYTES:
-            yield slice(start, row)
-            start, filled = row, 0
-        filled += size
-    if start < len(sizes):
-        yield slice(start, len(sizes))
-
-
-def _type(attribute: AttributeField) -> dict[str, Any]:
-    """Return the type of an attribute's field as Milvus's schema takes it."""
-    from pymilvus import DataType
-
-    if attribute.kind is AttributeKind.string:
-        return {"datatype": DataType.VARCHAR, "max_length": MAX_BYTES}
-    if attribute.kind is AttributeKind.boolean:
-        return {"datatype": DataType.BOOL}
-    if attribute.kind is AttributeKind.list:
-        if attribute.elements is AttributeKind.string:
-            more = {"element_type": DataType.VARCHAR, "max_length": MAX_BYTES}
-        else:
-            more = {"element_type": DataType.DOUBLE}
-        return {"datatype": DataType.ARRAY, "max_capacity": MAX_VALUES, **more}
-    whole = attribute.kind is AttributeKind.time or attribute.whole
-    return {"datatype": DataType.INT64 if whole else DataType.DOUBLE}
-
-
-def _entities(
-    frame: pl.DataFrame,
-    spec: CollectionSpec,
-    vectors: Mapping[str, FloatArray],
-    fresh: BoolArray,
-    part: slice,
-) -> Iterable[dict[str, Any]]:
-    """Yield the entities of some items."""
-    rows = stored_rows(frame, spec.attributes)
-    own = {field: np.asarray(vectors[field][part], dtype=np.float32) for field in spec.dims}
-    for position, (item_id, values) in enumerate(zip(frame[schema.ITEM_ID], rows, strict=True)):
-        yield entity(item_id, values, {f: v[position] for f, v in own.items()}, bool(fresh[part][position]))
-
-
-def entity(
-    item_id: str, values: Mapping[str, Any], vectors: Mapping[str, FloatArray], fresh: bool
-) -> dict[str, Any]:
-    """Return an item as a collection has it."""
-    return {ITEM: item_id, FRESH: fresh, **values, **vectors}
 
 
 def names_kept(config: RetrievalConfig, versions: Sequence[str], current: str) -> list[str]:

@@ -10,7 +10,7 @@ from conf.engines.milvus import RetrievalConfig
 
 _OF_COLLECTIONS: Final = (
     "token_env", "token_file", "ca", "database", "prefix", "index_type", "index_params", "consistency",
-    "keep",
+    "write_seconds", "load_seconds", "keep",
 )  # fmt: skip
 """Settings beside the address that decide which collection a command loads, how, and what it drops."""
 STORE: Final = "STORE"

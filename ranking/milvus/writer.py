@@ -97,7 +97,12 @@ class Writer:
                 LOG.log(level, "Milvus does not take an item, which is searched in this process: %s", error)
                 self._pending.refuse(batch[0])
             else:
-                LOG.log(level, "Milvus does not delete an item, which this process leaves out: %s", error)
+                what = (
+                    "an item, which this process leaves out"
+                    if batch[0].storable
+                    else "the former state of an item, whose newest one is searched in this process"
+                )
+                LOG.log(level, "Milvus does not delete %s: %s", what, error)
                 self._pending.keep(batch[0])
             return
         self._pending.confirm(batch)

@@ -26,7 +26,7 @@ from serving.core.threads import limit_threads
 from serving.model.engine_health import engine_values
 from serving.model.event_updater import EventUpdater
 from serving.model.execute_batch import execute_batch
-from serving.model.interfaces import Answer, Job, LiveModel, Model, RecommendJob, SimilarJob
+from serving.model.interfaces import CLOSE_SECONDS, Answer, Job, LiveModel, Model, RecommendJob, SimilarJob
 from serving.model.item_updater import ItemUpdater
 from serving.model.served import Served
 from serving.observability.metrics import Metrics, QueueMetrics
@@ -37,6 +37,9 @@ from serving.state.contracts.user_state import UserState
 _LOG = logging.getLogger(__name__)
 CURRENT_QUEUE: Final = "model"
 """Name of the current model's queue in metrics."""
+_END_SECONDS: Final = CLOSE_SECONDS + 1
+"""Longest wait for the end of the model's process when the host is closed."""
+_END_POLL_SECONDS: Final = 0.02
 _GATHER_SECONDS: Final = 0.005
 """Requests that arrive within this time of each other form a batch."""
 
@@ -335,7 +338,11 @@ class ModelHost:
         self._metrics.forget_queue(self._name)
 
     async def close(self) -> None:
-        """Finish queued work, stop the threads, and release the host's own lease."""
+        """Finish queued work, stop the threads, and release the host's own lease.
+
+        The model's process has ended then, unless a request still uses it: a server that is the first process
+        of a container kills it by its own end, before it has released what it holds in other programs.
+        """
         self._closed = True
         hosted, self._hosted = self._hosted, None
         if hosted is not None:
@@ -345,6 +352,8 @@ class ModelHost:
         self.loading.shutdown(wait=False)
         if hosted is not None:
             hosted.release()
+            if hosted.leases == 0:
+                await end_of(hosted.live, _END_SECONDS)
 
     async def _warm_up(self, model: Model) -> None:
         """Make one list and one similarity search, so that no request waits for first-time work."""
@@ -352,6 +361,13 @@ class ModelHost:
         request = Request(history=no_history, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
         await self.jobs.submit(RecommendJob(model, request, "warm up"), lane="urgent")
         await self.jobs.submit(SimilarJob(model, "warm up", 1, np.zeros(0, np.int32), None), lane="urgent")
+
+
+async def end_of(model: LiveModel, seconds: float) -> None:
+    """Wait until the process of a closed model has ended, for some time at most."""
+    deadline = time.monotonic() + seconds
+    while model.works and time.monotonic() < deadline:  # noqa: ASYNC110 - a process has no event of the loop
+        await asyncio.sleep(_END_POLL_SECONDS)
 
 
 def _warn_of_type_conflicts(model: Model) -> None:

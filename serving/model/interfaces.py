@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.data.statistics import Neighbours as TextNeighbours
@@ -43,6 +43,10 @@ class RemoteRecommender(Protocol):
 
     def answer(self, jobs: Sequence[ListJob]) -> list[Answer]:
         """Return the answers to a batch, in order; blocks."""
+
+
+CLOSE_SECONDS: Final = 2.0
+"""Longest that the process of a closed model goes on after its last request."""
 
 
 class Model(Protocol):
@@ -131,7 +135,10 @@ class LiveModel(Protocol):
         """Count recorded events of the kinds that the model was trained on; thread as of `apply`."""
 
     def close(self) -> None:
-        """Release the model once its current request has been answered; returns at once, idempotent."""
+        """Release the model once its current request has been answered; returns at once, idempotent.
+
+        `works` is false once its process has ended, `CLOSE_SECONDS` after that request at most.
+        """
 
 
 @dataclass(frozen=True)

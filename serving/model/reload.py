@@ -25,7 +25,7 @@ from ranking.bundle.host_memory import NoRoomError
 from ranking.bundle.store import current_version
 from serving.core.poller import Poller
 from serving.core.turns import Turn
-from serving.model.host import ModelHost
+from serving.model.host import ModelHost, end_of
 from serving.model.interfaces import LiveModel
 from serving.model.served import Served
 
@@ -34,7 +34,6 @@ _RETRY_SECONDS: Final = 60.0
 """Delay before a failed version is retried: it may have been incompletely copied."""
 _END_SECONDS: Final = 60.0
 """Longest wait for the end of a replaced model, which the last list that began with it keeps running."""
-_END_POLL_SECONDS: Final = 0.02
 Load = Callable[[str, bool], LiveModel]
 """Verifies and loads a version of the store; if the second argument is true, with idle CPU time only.
 Blocks, and raises InputError for an invalid version."""
@@ -143,7 +142,7 @@ class BundleWatcher:
                 await self._exchange(version)
                 await self._report(None)
                 if self._turn.shared:  # its memory counts until then
-                    await _end_of(former)
+                    await end_of(former, _END_SECONDS)
         except Exception as error:
             await self._fail(version, error)
 
@@ -184,7 +183,7 @@ class BundleWatcher:
         await self._down(False)
         began = time.monotonic()
         served.close()
-        await _end_of(served)
+        await end_of(served, _END_SECONDS)
         try:
             await self._serve(load_alone)
         except Exception as error:
@@ -250,13 +249,6 @@ def _reason(error: Exception) -> str:
 def _trace(error: Exception) -> Exception | None:
     """Return the error to log with its traceback; None for one whose message says everything."""
     return None if isinstance(error, InputError) else error
-
-
-async def _end_of(model: LiveModel) -> None:
-    """Wait until the process of a closed model has ended, for some time at most."""
-    deadline = time.monotonic() + _END_SECONDS
-    while model.works and time.monotonic() < deadline:  # noqa: ASYNC110 - a process has no event of the loop
-        await asyncio.sleep(_END_POLL_SECONDS)
 
 
 async def load_in_thread(thread: Executor, load: Callable[[], LiveModel]) -> LiveModel:

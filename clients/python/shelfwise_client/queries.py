@@ -270,7 +270,7 @@ class Item:
         """Build the message.
 
         Raises:
-            ValueError: `attributes` is not a mapping, or a value has another type than these.
+            ValueError: `attributes` is not a mapping, or a name or a value has another type than these.
         """
         item = pb.Item(item_id=self.item_id)
         if not isinstance(self.attributes, Mapping):
@@ -279,13 +279,14 @@ class Item:
                 f"not {type(self.attributes).__name__}"
             )
         for name, value in self.attributes.items():
-            try:
-                item.attributes[name] = value
-            except (TypeError, ValueError) as error:
+            if not isinstance(name, str):
+                raise ValueError(f"attribute name {name!r} of item {self.item_id!r} must be text")
+            if not _can_be_sent(value):
                 raise ValueError(
                     f"attribute {name!r} of item {self.item_id!r} is {_type_name(value)}; "
-                    f"send text, a number, a bool, None, or a list of text or numbers by a name that is text"
-                ) from error
+                    "send text, a number, a bool, None, or a list of text or numbers"
+                )
+            item.attributes[name] = value
         return item
 
 
@@ -332,6 +333,13 @@ def _session(
     return pb.SessionContext(
         events=[event.message() for event in events], device=device, hour=hour, session_id=session_id
     )
+
+
+def _can_be_sent(value: object) -> bool:
+    """Return whether a value has a type that attributes have; messages could also hold mappings."""
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(element, (str, int, float)) for element in value)
+    return value is None or isinstance(value, (str, int, float))
 
 
 def _type_name(value: object) -> str:

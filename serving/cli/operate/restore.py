@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import json
 import os
 import shutil
@@ -97,7 +98,7 @@ def _restore_file(source: Path, target: Path, replace: bool, logged: Erasures) -
                 os.fsync(file.fileno())
             replace_state(fresh, target)
         finally:
-            for leftover in target.parent.glob(f"{fresh.name}*"):
+            for leftover in target.parent.glob(f"{glob.escape(fresh.name)}*"):
                 leftover.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{target}: cannot be restored ({error.strerror})") from error

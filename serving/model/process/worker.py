@@ -37,7 +37,7 @@ from serving.core.threads import (
     use_idle_cpus_only,
 )
 from serving.model.execute_batch import execute_batch
-from serving.model.interfaces import Answer, ListJob, LiveModel
+from serving.model.interfaces import CLOSE_SECONDS, Answer, ListJob, LiveModel
 from serving.model.process.array_codec import Receiver, Sender
 from serving.model.process.heartbeat import send_heartbeats
 from serving.model.process.page_merging import merge_equal_pages
@@ -46,8 +46,6 @@ from serving.observability.logs import configure_logging
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.1
 """Interval of checks during loading whether the server has closed its connections."""
-_CLOSE_SECONDS: Final = 2.0
-"""Longest that the process goes on after its last request."""
 
 
 @dataclass(frozen=True)
@@ -164,16 +162,29 @@ def _gpu_failed(error: Exception) -> bool:
 
 
 def _loaded(request: LoadRequest, changes: Connection) -> LiveModel:
-    """Load the model in a thread; exit if the server closes its connections meanwhile."""
+    """Load the model in a thread; exit if the server closes its connections meanwhile.
+
+    A model that is not served ends what it holds in Milvus.
+    """
+    opened: list[Collection] = []
     with ThreadPoolExecutor(1, "loading") as loading:
-        live = loading.submit(_load, request)
+        live = loading.submit(_load, request, opened)
         while not live.done():
             if changes.poll(_POLL_SECONDS):  # there is no request before the answer: it is closed
+                _close_all(opened)
                 os._exit(1)
-        return live.result()
+    if live.exception() is not None:
+        _close_all(opened)
+    return live.result()
 
 
-def _load(request: LoadRequest) -> LiveModel:
+def _close_all(opened: list[Collection]) -> None:
+    for collection in opened:
+        _close(collection, CLOSE_SECONDS)
+
+
+def _load(request: LoadRequest, opened: list[Collection]) -> LiveModel:
+    """Load the model; its collection, where it has one, is added to those to close if that fails."""
     from encoders.device import resolve_device
     from ranking.bundle.bundle import load_bundle
     from ranking.bundle.device_memory import device_memory_guard
@@ -190,6 +201,7 @@ def _load(request: LoadRequest) -> LiveModel:
             store, request.version, request.capacity, request.manifest, device, request.retrieval
         )
         if bundle.collection is not None:
+            opened.append(bundle.collection)
             _connect(bundle.collection, must=request.background)
         live = LiveItems(bundle, request.capacity)
         live.warm_up()
@@ -259,7 +271,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
     gc.freeze()
     gc.enable()
     if not _send(changes, _describe(live)):
-        _close(live, _CLOSE_SECONDS)
+        _close(live, CLOSE_SECONDS)
         return
     maker = _ListMaker(live, request)
 
@@ -280,11 +292,11 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
         thread.start()
     for thread in threads:
         thread.join()
-    _close(live, _CLOSE_SECONDS)
+    _close(live, CLOSE_SECONDS)
 
 
-def _close(live: LiveModel, seconds: float) -> None:
-    """Close the model, so that no collection that it searches stays marked as in use.
+def _close(live: LiveModel | Collection, seconds: float) -> None:
+    """Close the model, or its collection, so that no collection that it searches stays marked as in use.
 
     A Milvus that is away does not hold up the end of the process, whose memory others may wait for: what
     is not done in time is left, and expires.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -55,3 +56,42 @@ def test_a_replacement_is_private_and_moved_or_gone(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), file_replacement(path):
         _ = 1 / 0
     assert [found.name for found in tmp_path.iterdir()] == ["h.parquet"]
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "h.parquet"
+    with file_replacement(path) as temporary:
+        temporary.write_text("new")
+        remove_leftovers(path)  # of another process, which cannot tell what this one writes from a leftover
+        temporary.replace(path)
+    assert path.read_text() == "new"
+    assert [found.name for found in tmp_path.iterdir()] == ["h.parquet"]
+
+
+def test_a_file_that_cannot_be_opened_is_removed_and_none_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(KeyboardInterrupt), file_replacement(tmp_path / "h.parquet"):
+        pass
+    assert os.listdir("/proc/self/fd") == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_a_name_with_brackets_are_removed_and_of_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "e[1].parquet"
+    (tmp_path / f".{path.name}.0.tmp").touch()
+    other = tmp_path / ".e1.parquet.0.tmp"
+    other.touch()
+    remove_leftovers(path)
+    assert list(tmp_path.iterdir()) == [other]

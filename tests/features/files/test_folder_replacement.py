@@ -116,3 +116,14 @@ def test_a_file_system_without_locks_is_written_all_the_same(
         (folder / "content").write_text("new")
     assert (tmp_path / "dataset" / "content").read_text() == "new"
     assert _names(tmp_path) == ["dataset"]
+
+
+def test_a_folder_with_brackets_in_its_name_finds_its_own_leftovers(tmp_path: Path) -> None:
+    with _writing(tmp_path / "data[1]"):
+        pass
+    with _writing(tmp_path / "data1"):
+        pass
+    assert len(_names(tmp_path)) == 2
+    with folder_replacement(tmp_path / "data[1]"):
+        assert sum(name.startswith(".data[1]-") for name in _names(tmp_path)) == 1
+    assert len(_names(tmp_path)) == 2

@@ -1,14 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from tests.ranking.milvus.lite import server
 
-import pytest
-
-from tests.ranking.milvus.lite import Lite, lite
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
+__all__ = ["server"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 from conf.engines.milvus import Engine, RetrievalConfig
 from features.data.dataset import BoolArray, FloatArray
@@ -60,6 +61,13 @@ def lite(folder: Path) -> Iterator[Lite]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
+    """A Milvus for the tests of a module, which imports this name or has a conftest that does."""
+    with lite(tmp_path_factory.mktemp("milvus")) as found:
+        yield found
 
 
 def settings(uri: str, **more: Any) -> RetrievalConfig:

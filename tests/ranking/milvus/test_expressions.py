@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, datetime
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,7 @@ from ranking.milvus.fields import ITEM_VECTOR, attribute_fields
 from ranking.milvus.reporting import attributes_without_field
 from ranking.milvus.searcher import MilvusIndex
 from ranking.retrieval.searcher import QueryGroup
-from tests.ranking.milvus.lite import lite, loaded, settings
+from tests.ranking.milvus.lite import Lite, loaded, settings
 from tests.synthetic import random_units
 
 FRAME = pl.DataFrame(
@@ -51,11 +50,10 @@ IMPRECISE = ['brand:"a"', 'NOT tags:"x"', "stock = 2.5", 'brand = "A" OR brand:"
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as server:
-        found = loaded(settings(server.uri), FRAME, random_units(len(FRAME), 4, seed=1))
-        yield found
-        found.close()
+def collection(server: Lite) -> Iterator[Collection]:
+    found = loaded(settings(server.uri), FRAME, random_units(len(FRAME), 4, seed=1))
+    yield found
+    found.close()
 
 
 def found_by(collection: Collection, expression: str) -> set[str]:

@@ -25,13 +25,13 @@ def test_the_command_has_what_is_not_a_default() -> None:
     assert load_command(RetrievalConfig(), None) == plain
     config = RetrievalConfig(
         database="shop", prefix="own", token_file="/etc/my token", index_params={"M": 8},
-        consistency=Consistency.strong, timeout_seconds=9.0,
+        consistency=Consistency.strong, timeout_seconds=9.0, write_seconds=60.0, load_seconds=7200.0,
     )  # fmt: skip
     assert shlex.split(load_command(config, VERSION, Path("/srv/a"))) == [
         "shelfwise", "load-candidates", "artifacts=/srv/a", f"version={VERSION}",
         "retrieval.uri=http://localhost:19530", 'retrieval.token_file=/etc/my token',
         "retrieval.database=shop", "retrieval.prefix=own", "retrieval.index_params={M: 8}",
-        "retrieval.consistency=strong",
+        "retrieval.consistency=strong", "retrieval.write_seconds=60.0", "retrieval.load_seconds=7200.0",
     ]  # fmt: skip
 
 

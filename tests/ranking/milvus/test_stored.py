@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
-from ranking.milvus import loading
+from ranking.milvus import entities, loading
 from ranking.milvus.fields import ITEM_VECTOR, attribute_fields, stored_bytes, stored_rows
 from ranking.milvus.leases import Lease
 from ranking.milvus.loading import CollectionLoader
@@ -47,11 +47,11 @@ def test_insertions_are_bounded_by_what_items_hold(server: Lite, monkeypatch: py
     sizes = stored_bytes(FRAME, attribute_fields(FRAME))
     assert (sizes >= [1102, 1, 1001, 301]).all()
     assert (sizes < 1600).all()
-    monkeypatch.setattr(loading, "_BATCH_BYTES", 1600)
-    assert [(p.start, p.stop) for p in loading._parts(np.array([9000, 800, 800, 1, 0]))] == [
+    monkeypatch.setattr(entities, "_BATCH_BYTES", 1600)
+    assert [(p.start, p.stop) for p in entities.parts(np.array([9000, 800, 800, 1, 0]))] == [
         (0, 1), (1, 3), (3, 5)
     ]  # fmt: skip
-    assert list(loading._parts(np.zeros(0, dtype=np.int64))) == []
+    assert list(entities.parts(np.zeros(0, dtype=np.int64))) == []
     config = settings(server.uri, prefix="parts")
     inserted: list[int] = []
     with CollectionLoader(config) as loader:
@@ -94,10 +94,10 @@ def test_a_collection_has_its_name_once_its_indexes_are_built(
         loader._config = replace(config, load_seconds=0.05)
         states += [{"state": "Failed", "pending_index_rows": 3}]
         with pytest.raises(InputError, match=r"the index item of built_.* failed"):
-            loader._await_indexes(spec.name, "load-candidates", lease)
+            loader._await_indexes(spec.name, lease)
         states += [{"state": "InProgress", "pending_index_rows": 2}] * 99
         with pytest.raises(InputError, match=r"item of built_.* not built after 0.05 s.*\(2 rows are left\)"):
-            loader._await_indexes(spec.name, "load-candidates", lease)
+            loader._await_indexes(spec.name, lease)
         states[:] = [{"index_name": "item"}]
-        loader._await_indexes(spec.name, "load-candidates", lease)
-        lease.release(loader._client)
+        loader._await_indexes(spec.name, lease)
+        lease.release(loader._client, 5.0)

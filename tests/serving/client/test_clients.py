@@ -163,7 +163,11 @@ def test_both_clients_read_and_change_items(servers: Servers) -> None:
         ("Tea cup", r"attributes of item 'n1' must be a mapping such as {'title': 'Tea cup'}, not str"),
         ({"price": np.int64(3)}, r"attribute 'price' of item 'n1' is numpy\.int64; send text, a number"),
         ({"sizes": [1, np.int64(3)]}, r"attribute 'sizes' of item 'n1' is list of int, numpy\.int64; send"),
-        ({7: "Tea cup"}, r"attribute 7 of item 'n1' is str; send .* by a name that is text"),
+        ({"size": {"cm": 3}}, r"attribute 'size' of item 'n1' is dict; send text, .* of text or numbers$"),
+        ({"sizes": [[1, 2], [3]]}, r"attribute 'sizes' of item 'n1' is list of list of int; send text"),
+        ({"sizes": ({"cm": 3},)}, r"attribute 'sizes' of item 'n1' is tuple of dict; send text"),
+        ({"sizes": [3, None]}, r"attribute 'sizes' of item 'n1' is list of NoneType, int; send text"),
+        ({7: "Tea cup"}, r"^attribute name 7 of item 'n1' must be text$"),
     ],
 )
 def test_a_value_that_cannot_be_sent_is_named(attributes: Any, message: str) -> None:
@@ -171,6 +175,15 @@ def test_a_value_that_cannot_be_sent_is_named(attributes: Any, message: str) -> 
         Item("n1", attributes).message()
     with pytest.raises(ValueError, match=message):
         ItemUpdate("n1", attributes).message()
+
+
+def test_every_type_that_an_attribute_has_can_be_sent() -> None:
+    attributes = {"a": "x", "b": 1, "c": 2.5, "d": True, "e": None, "f": ["x"], "g": (1, 2.5), "h": []}
+    sent = Item("n1", attributes).message().attributes.fields
+    assert [value.number_value for value in sent["g"].list_value.values] == [1.0, 2.5]
+    assert [sent[name].WhichOneof("kind") for name in attributes] == [
+        "string_value", "number_value", "number_value", "bool_value", "null_value", *["list_value"] * 3,
+    ]  # fmt: skip
 
 
 def test_errors_carry_what_the_server_said(server: Harness) -> None:

@@ -154,7 +154,7 @@ def test_a_model_without_room_beside_the_one_that_answers_waits_and_says_so(
 
     def load(version: str, background: bool) -> LiveModel:
         start = replace(start_message(store), version=version, device="auto")
-        return worker._load(replace(start, background=background))
+        return worker._load(replace(start, background=background), [])
 
     first = current_version(store)
     server = servers.start(live=load(first, False), load=load, reload_seconds=FAST)

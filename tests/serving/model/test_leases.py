@@ -219,6 +219,28 @@ def test_a_model_that_is_still_being_loaded_at_the_end_of_the_server_is_closed(s
     until(lambda: not later.works)
 
 
+class Lingering(FakeBundle):
+    """Its process goes on after it was closed."""
+
+    seconds = 0.5
+
+    def close(self) -> None:
+        threading.Timer(self.seconds, super().close).start()
+
+
+def test_a_server_ends_after_the_process_of_its_model(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Lingering()
+    servers.stop(servers.start(first))
+    assert not first.works
+    second = Lingering()
+    server = servers.start(second)
+    monkeypatch.setattr("serving.model.host._END_SECONDS", 0.05)
+    servers.stop(server)
+    assert second.works  # one that does not end holds nothing up
+
+
 @pytest.fixture
 def store(tmp_path: Path, dataset: Dataset, bert: Path) -> Path:
     return publish_model(tmp_path / "store", dataset, bert)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,16 +15,11 @@ from ranking.milvus.connection import UnreachableError
 from ranking.milvus.naming import collection_name
 from serving.model.interfaces import LiveModel
 from serving.model.process.loader import Loader
-from tests.ranking.milvus.lite import Lite, lite, loaded, settings
+from tests.ranking.milvus.lite import Lite, loaded, server, settings
 from tests.synthetic import random_units
 
+__all__ = ["server"]
 FRAME = pl.DataFrame({"item_id": ["a", "b", "c"]})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
 
 
 def test_a_version_whose_collection_is_missing_ends_nothing(tmp_path: Path, server: Lite) -> None:

@@ -1,5 +1,5 @@
 """Vector search by a Milvus that several servers share, behind the searcher's protocol.
 
-Public: `collection`, `connection`, `expressions`, `fields`, `loading`, `naming`, `pending`, `reporting`,
-`searcher`, `status`, `writer`.
+Public: `collection`, `connection`, `entities`, `expressions`, `fields`, `loading`, `naming`, `pending`,
+`reporting`, `searcher`, `status`, `writer`.
 """

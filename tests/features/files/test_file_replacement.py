@@ -58,13 +58,8 @@ def test_a_replacement_is_private_and_moved_or_gone(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["h.parquet"]
 
 
-def test_a_file_system_without_locks_is_written_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+@pytest.mark.usefixtures("without_locks")
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "h.parquet"
     with file_replacement(path) as temporary:
         temporary.write_text("new")

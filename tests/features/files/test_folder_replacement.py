@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import subprocess
 import sys
@@ -105,13 +104,8 @@ def test_an_interrupt_between_the_renames_leaves_the_former_folder(
     assert _names(tmp_path) == ["dataset"]
 
 
-def test_a_file_system_without_locks_is_written_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+@pytest.mark.usefixtures("without_locks")
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path: Path) -> None:
     with folder_replacement(tmp_path / "dataset") as folder:
         (folder / "content").write_text("new")
     assert (tmp_path / "dataset" / "content").read_text() == "new"

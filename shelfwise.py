@@ -155,7 +155,7 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
 
     from tuning.seeds import SeedRuns
 
-    register()
+    register(command)
     several = bool({"-m", "--multirun"} & set(arguments))
     if several and os.environ.get("WORLD_SIZE", "1") != "1":
         from encoders.training.launch import launched

@@ -69,15 +69,31 @@ def writable(schema: type) -> DictConfig:
 
 
 @cache
-def register() -> None:
-    """Register every schema in Hydra's config store, for the YAML files' defaults lists."""
+def register(command: str) -> None:
+    """Register a command's schema and those of the groups in Hydra's config store, for the defaults lists."""
+    _register_groups()
+    _register_root(TABLE[command].schema)
+
+
+@cache
+def _register_root(schema: type) -> None:
+    ConfigStore.instance().store(name=f"{schema.__name__}_schema", node=writable(schema))
+
+
+@cache
+def _register_groups() -> None:
     store = ConfigStore.instance()
-    for schema in {command.schema for command in TABLE.values()}:
-        store.store(name=f"{schema.__name__}_schema", node=writable(schema))
     for group, schema in GROUPS.items():
         store.store(group=group, name="schema", node=writable(schema))
     Plugins.instance()  # register other plug-ins first, as the last one of a name wins
     store.store(group="hydra/sweeper", name="optuna", node=writable(SweepConfig))
+    # Hydra copies all its sources whenever it lists a group, for `--help` more than a hundred times.
+    # The store is a singleton, whose `load` returns copies.
+    ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
+
+
+def _itself(store: ConfigStore, memo: dict[int, object]) -> ConfigStore:
+    return store
 
 
 def to_typed(config: DictConfig) -> Any:  # noqa: ANN401 - one of the root types
@@ -101,7 +117,7 @@ def compose_command(command: str, overrides: list[str]) -> Any:  # noqa: ANN401 
         InputError: unknown key, wrong type, unknown option or value out of range, in one line.
 
     """
-    register()
+    register(command)
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         try:

@@ -91,7 +91,7 @@ class LiveItems:
         self.current = LiveVersion(self._bundle, catalogue, self._newest)
         """The newest snapshot."""
         self.works = True
-        """Whether it can serve requests."""
+        """Whether it can serve requests; not once it has been closed."""
 
     @property
     def engine(self) -> EngineStatus | None:
@@ -100,6 +100,7 @@ class LiveItems:
 
     def close(self) -> None:
         """End the threads of the indexes, where there are any; memory is freed with the last reference."""
+        self.works = False
         self._indexes.close()
 
     def warm_up(self) -> None:

@@ -76,7 +76,7 @@ def add_product(client: Client, item: Item) -> float:
     """Add the product and return the milliseconds that it took.
 
     Raises:
-        InputError: it is in the catalogue already, or the server rejects it.
+        InputError: it is in the catalogue already, or it cannot be sent, or the server rejects it.
     """
     try:
         client.get_item(item.item_id)
@@ -86,7 +86,10 @@ def add_product(client: Client, item: Item) -> float:
     else:
         raise InputError(f"product_id: the catalogue has '{item.item_id}' already; name another")
     begin = time.perf_counter()
-    result = client.upsert_items([item])
+    try:
+        result = client.upsert_items([item])
+    except ValueError as error:
+        raise InputError(f"product: {error}") from error
     milliseconds = (time.perf_counter() - begin) * 1000
     if result.rejects:
         raise InputError(f"product: {result.rejects[0].message}")

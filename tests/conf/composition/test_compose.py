@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
 from importlib.resources import files
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from hydra.core.config_store import ConfigStore
 
 from conf.clients import RecommendConfig
 from conf.commands import TABLE
@@ -43,6 +45,14 @@ def test_every_command_composes_to_its_type_with_the_schemas_defaults(command: s
     assert type(config) is schema
     if not issubclass(schema, PipelineConfig):
         assert config == schema()
+
+
+def test_composing_copies_no_schema_but_the_one_it_loads() -> None:
+    """Hydra copies its sources, and all schemas with them, for every group that `--help` lists."""
+    compose_command("health", [])
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store) is store
+    assert store.load("HealthConfig_schema.yaml").node is not store.load("HealthConfig_schema.yaml").node
 
 
 def test_evaluate_is_composed_as_the_pipeline_is() -> None:

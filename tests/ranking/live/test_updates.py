@@ -208,6 +208,13 @@ def test_a_request_of_an_earlier_state_is_answered_while_rows_are_added(
         assert request.allowed is None or max(rows) < 60
 
 
+def test_a_closed_model_serves_no_more(bundle: Bundle) -> None:
+    live = LiveItems(bundle, 8)
+    assert live.works
+    live.close()
+    assert not live.works  # a server that stops waits for this
+
+
 def test_the_room_for_added_items_is_kept(bundle: Bundle) -> None:
     live = LiveItems(bundle, 2)
     version = change(live, *(item(f"n{n}", f"guitar no{n}") for n in range(4)))

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from conf.errors import InputError
+from features.files.column_names import header_name, without_patterns
 from features.files.containers import WORKBOOKS, expand, split, unpacked
 from features.files.conversions import in_utf8, marked_encoding, scratch_file, with_line_feeds
 from features.files.copies import Copy, files_at, is_url, rows_of
@@ -195,10 +196,10 @@ def _separator(header: str, default: str) -> str:
 
 
 def _names(header: list[str]) -> list[str]:
-    """Return the names of a header's columns: no blanks around them, empty and repeated ones numbered."""
+    """Return the names of a header's columns, repeated ones numbered."""
     names: list[str] = []
     for place, written in enumerate(header, 1):
-        name = " ".join(written.split()) or f"column_{place}"
+        name = header_name(written, place)
         repeats = (name, *(f"{name}_{n}" for n in range(2, len(header) + 2)))
         names.append(next(n for n in repeats if n not in names))
     return names
@@ -350,7 +351,7 @@ def scan_table(source: object, setting: str, options: TextOptions = _AS_USUAL) -
         extension = _format(path, setting)
         with readable(f"{setting}: {path}"):
             untyped = untyped or extension in _UNTYPED
-            frame = _scan(path, extension, setting, options)
+            frame = without_patterns(_scan(path, extension, setting, options), BOOKKEEPING)
             frame = frame.with_columns(pl.lit(path, dtype=pl.String).cast(names).alias(FILE))
             frame.collect_schema()
         frames.append(frame)

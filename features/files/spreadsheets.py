@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from conf.errors import InputError
+from features.files.column_names import header_name
 from features.files.no_tables import refuse_pages
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ def sheet_table(file: str, sheet: str | None, setting: str, row: str) -> pl.Data
     header = cells.row(start - 1)
     names: list[str] = []
     for place, name in enumerate(header, 1):
-        plain = " ".join(str(name).split()) if name is not None else ""
-        choices = (plain or f"column_{place}", f"{plain}_{place}")
+        plain = header_name("" if name is None else str(name), place)
+        choices = (plain, f"{plain}_{place}")
         names.append(next(c for c in choices if c not in names))
     table = cells.slice(start).rename(dict(zip(cells.columns, names, strict=True)))
     nameless = [n for n, given in zip(names, header, strict=True) if given is None and not table[n].count()]

@@ -352,7 +352,7 @@ class LiveCatalogue:
         empty = [
             pl.lit(None, dtype=self._columns[name]).alias(name) for name in new if name not in self._changed
         ]
-        self._changed = self._changed.with_columns(empty).select(list(self._columns))
+        self._changed = self._changed.with_columns(empty)[list(self._columns)]
 
     def _drop_superseded(self) -> None:
         """Drop all but the last content of every changed row."""

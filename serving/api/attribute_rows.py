@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from features.data import schema
+from features.files.column_names import is_pattern
 from ranking.catalogue.filter_language import AttributeKind
 from ranking.catalogue.live_catalogue import Declaration, LiveCatalogue
 from serving.core.errors import ApiError, invalid
@@ -51,6 +52,10 @@ def check_declarations(
         path = f"attributes[{index}]"
         if len(row.name) > MAX_NAME_CHARS or not _NAME.fullmatch(row.name) or row.name != row.name.strip():
             raise invalid(f"{path}.name", "use 1 to 64 characters without ` and control characters")
+        if is_pattern(row.name):
+            raise invalid(
+                f"{path}.name", f"'{row.name}' is no name: * and ^...$ stand for several attributes"
+            )
         if row.name in (schema.ITEM_ID, schema.TEXT):
             raise invalid(f"{path}.name", f"'{row.name}' is no attribute of items")
         kind = _KINDS.get(row.type)

@@ -20,7 +20,7 @@ from benchmarks.training_memory import Peak
 
 with Peak() as peak:
     block = np.ones(64 << 20, dtype=np.uint8)
-    time.sleep(0.1)
+    time.sleep(1)
     del block
 print(peak.bytes)
 """

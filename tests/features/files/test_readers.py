@@ -39,6 +39,19 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     assert table.untyped is (suffix in (".csv", ".tsv"))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_columns_with_names_that_polars_takes_for_several(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"table.{suffix}"
+    frame = pl.DataFrame({"item_id": ["007", "8"], "*": ["a", "b"], "^.*$": ["c", "d"], "^x": ["e", "f"]})
+    writers: dict[str, Callable[[Path], object]] = {
+        "csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet,
+    }  # fmt: skip
+    writers[suffix](path)
+    table = scan_table(str(path), "data.items")
+    assert table.columns == ["item_id", "column_2", "column_3", "^x"]
+    assert table.frame.collect().select(table.columns).rows() == frame.rows()
+
+
 @pytest.mark.parametrize("name", ["t.csv.gz", "t.jsonl.gz"])
 def test_compressed_text(tmp_path: Path, name: str) -> None:
     plain = _written(tmp_path / name.removesuffix(".gz"))

@@ -167,9 +167,9 @@ def test_raw_values_of_every_plain_type() -> None:
 @pytest.mark.parametrize("unit", ["<p>a &amp; ", "<", "<!--", "<script>", "<a ", "&", "  \n", "a"])
 def test_a_megabyte_of_anything_is_fast(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(_clean(text)) <= 1000
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 3.0
 
 
 @pytest.mark.parametrize(

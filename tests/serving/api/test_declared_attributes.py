@@ -184,6 +184,8 @@ def make_dataset_without_price(dataset: Dataset) -> Dataset:
         ("a`b", pb.Attribute.BOOL, "attributes[0].name"),
         ("a\nb", pb.Attribute.BOOL, "attributes[0].name"),
         (" a", pb.Attribute.BOOL, "attributes[0].name"),
+        ("*", pb.Attribute.BOOL, "attributes[0].name"),
+        ("^.*$", pb.Attribute.BOOL, "attributes[0].name"),
         ("item_id", pb.Attribute.STRING, "attributes[0].name"),
         ("item_text", pb.Attribute.STRING, "attributes[0].name"),
         ("a", pb.Attribute.TYPE_UNSPECIFIED, "attributes[0].type"),

@@ -222,23 +222,26 @@ def test_a_model_that_is_still_being_loaded_at_the_end_of_the_server_is_closed(s
 class Lingering(FakeBundle):
     """Its process goes on after it was closed."""
 
-    seconds = 0.5
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.end = threading.Timer(seconds, super().close)
 
     def close(self) -> None:
-        threading.Timer(self.seconds, super().close).start()
+        self.end.start()
 
 
 def test_a_server_ends_after_the_process_of_its_model(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Lingering()
+    first = Lingering(0.5)
     servers.stop(servers.start(first))
     assert not first.works
-    second = Lingering()
+    second = Lingering(60)
     server = servers.start(second)
     monkeypatch.setattr("serving.model.host._END_SECONDS", 0.05)
     servers.stop(server)
     assert second.works  # one that does not end holds nothing up
+    second.end.cancel()
 
 
 @pytest.fixture

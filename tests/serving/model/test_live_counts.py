@@ -17,7 +17,7 @@ from ranking.live.updates import LiveItems
 from shelfwise_client import Client, Event, Item, RecommendQuery, SessionEvent
 from tests.bundles import make_bundle
 from tests.serving.backends import Backend
-from tests.serving.conftest import Harness, Servers
+from tests.serving.conftest import Harness, Servers, until
 from tests.serving.model.test_reload import V1, V2, point
 
 SHOPPERS = 200
@@ -55,13 +55,6 @@ def proposed_beside(client: Client, item_id: str) -> set[str]:
     return {i.item_id for i in items if any(reason.kind == "goes_with" for reason in i.reasons)}
 
 
-def within_a_second(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 1.0
-    while not condition():
-        assert time.monotonic() < deadline, "not within a second"
-        time.sleep(0.01)
-
-
 def served(servers: Servers, backend: Backend, bundle: Bundle) -> Harness:
     return servers.start(live=LiveItems(bundle, 100), state=backend.state)
 
@@ -70,7 +63,7 @@ def unpopular(client: Client) -> str:
     return popular(client, 60)[-1]
 
 
-def test_what_many_buy_is_popular_and_proposed_beside_it_a_second_later(
+def test_what_many_buy_is_popular_and_proposed_beside_it_soon_after(
     servers: Servers, backend: Backend, bundle_until: Make
 ) -> None:
     left, right = (served(servers, backend, bundle_until()) for _ in range(2))
@@ -79,7 +72,7 @@ def test_what_many_buy_is_popular_and_proposed_beside_it_a_second_later(
         assert old not in proposed_beside(a, beside)
         buy(a, old, beside)
         for client in (a, b):  # also at the replica, which has not been told
-            within_a_second(lambda client=client: set(popular(client, 2)) == {old, beside})  # type: ignore[misc]
+            until(lambda client=client: set(popular(client, 2)) == {old, beside})  # type: ignore[misc]
             assert old in proposed_beside(client, beside)
             assert beside in proposed_beside(client, old)
 
@@ -93,7 +86,7 @@ def test_an_added_item_that_many_buy_is_popular_too_and_stays_so_after_a_restart
         beside = popular(client, 20)[-1]
         assert "new" not in popular(client, 60)[:30]
         buy(client, "new", beside)
-        within_a_second(lambda: set(popular(client, 2)) == {"new", beside})
+        until(lambda: set(popular(client, 2)) == {"new", beside})
         assert "new" in proposed_beside(client, beside)
         before = popular(client, 30)
     servers.stop(first)
@@ -109,13 +102,13 @@ def test_a_next_model_that_has_learnt_from_them_does_not_count_them_again(
     with Client(first.address) as client:
         before = popular(client, 60)
         buy(client, before[-1], before[-2])
-        within_a_second(lambda: set(popular(client, 2)) == {before[-1], before[-2]})
+        until(lambda: set(popular(client, 2)) == {before[-1], before[-2]})
     learnt = served(servers, backend, bundle_until(int(time.time()) + 1))
     with Client(learnt.address) as client:
         assert popular(client, 60) == before
         later = datetime.now(UTC) + timedelta(seconds=10)
         client.record_events([Event(f"v{n}", before[9], "purchase", time=later) for n in range(500)])
-        within_a_second(lambda: popular(client, 1) == [before[9]])
+        until(lambda: popular(client, 1) == [before[9]])
         assert popular(client, 60)[1:] == [item for item in before if item != before[9]]
 
 
@@ -131,7 +124,7 @@ def test_a_model_that_takes_over_has_counted_what_the_former_had(
     with Client(shop.address) as client:
         before = popular(client, 60)
         buy(client, before[-1], before[-2])
-        within_a_second(lambda: set(popular(client, 2)) == {before[-1], before[-2]})
+        until(lambda: set(popular(client, 2)) == {before[-1], before[-2]})
         known = popular(client, 60)
         point(tmp_path, V2)
         deadline = time.monotonic() + 20
@@ -140,7 +133,7 @@ def test_a_model_that_takes_over_has_counted_what_the_former_had(
             assert time.monotonic() < deadline
         assert popular(client, 60) == known
         client.record_events([Event(f"w{n}", before[30], "purchase") for n in range(900)])
-        within_a_second(lambda: popular(client, 1) == [before[30]])
+        until(lambda: popular(client, 1) == [before[30]])
 
 
 def test_events_of_an_erased_user_are_counted_no_more_after_a_restart(
@@ -150,7 +143,7 @@ def test_events_of_an_erased_user_are_counted_no_more_after_a_restart(
     with Client(first.address) as client:
         before = popular(client, 60)
         client.record_events([Event("ada", before[-1], "purchase", event_id=str(n)) for n in range(500)])
-        within_a_second(lambda: popular(client, 1) == [before[-1]])
+        until(lambda: popular(client, 1) == [before[-1]])
         client.delete_user("ada")
     servers.stop(first)
     with Client(served(servers, backend, bundle_until()).address) as client:
@@ -162,5 +155,5 @@ def test_impressions_make_nothing_popular(servers: Servers, backend: Backend, bu
         before = popular(client, 60)
         client.record_events([Event(f"u{n}", before[-1], "impression") for n in range(500)])
         client.record_events([Event(f"u{n}", before[-2], "purchase") for n in range(500)])
-        within_a_second(lambda: popular(client, 1) == [before[-2]])
+        until(lambda: popular(client, 1) == [before[-2]])
         assert popular(client, 60)[-1] == before[-1]

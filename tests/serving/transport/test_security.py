@@ -307,7 +307,7 @@ def reaches(server: Harness, root: Path, client: tuple[Path, Path] | None = None
     """Return whether a client that trusts an authority (and presents a certificate) gets a response."""
     certificate, key = (p.read_bytes() for p in client) if client else (None, None)
     credentials = grpc.ssl_channel_credentials(root.read_bytes(), key, certificate)
-    with Client(server.address, timeout=1.5, credentials=credentials) as caller:
+    with Client(server.address, timeout=3.0, credentials=credentials) as caller:
         try:
             return bool(caller.status().model_version)
         except ServiceError as error:

@@ -68,7 +68,6 @@ def writable(schema: type) -> DictConfig:
     return node  # type: ignore[no-any-return]
 
 
-@cache
 def register(command: str) -> None:
     """Register a command's schema and those of the groups in Hydra's config store, for the defaults lists."""
     _register_groups()
